@@ -12,7 +12,8 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
 from chancy_metrics.plugin.alerts.conditions import Flags, Points, Runs
 from chancy_metrics.plugin.reading.binary_copy import read_points
-from chancy_metrics.projections.fold.sketch import decode_sound_sketches, starts_of
+from chancy_metrics.projections.fold.sketch import starts_of
+from chancy_metrics.projections.fold.sketch_codec import decode_sound_sketches
 from chancy_metrics.projections.grid import BucketRange, Grid
 from chancy_metrics.projections.rollups.delta_ring import ChangedPoints
 from chancy_metrics.projections.rollups.read import read_sketches

@@ -26,7 +26,8 @@ from chancy_metrics.plugin.host.moments import from_s, from_us, utc
 from chancy_metrics.projections.explain.recompute import PointKey, Recomputed, recompute
 from chancy_metrics.projections.fold.exact_sum import to_float
 from chancy_metrics.projections.fold.points import Point
-from chancy_metrics.projections.fold.sketch import decode, quantile_many
+from chancy_metrics.projections.fold.sketch import quantile_many
+from chancy_metrics.projections.fold.sketch_codec import decode
 from chancy_metrics.projections.search.event import Event
 from chancy_metrics.projections.versions.left_out import LeftOut
 

@@ -12,7 +12,8 @@ from psycopg.rows import TupleRow
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.off_loop import in_thread
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
-from chancy_metrics.projections.fold.sketch import decode_sound_sketches, encode, merge_runs, quantiles_many, starts_of
+from chancy_metrics.projections.fold.sketch import merge_runs, quantiles_many, starts_of
+from chancy_metrics.projections.fold.sketch_codec import decode_sound_sketches, encode
 from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.write import QUANTILES
 from chancy_metrics.projections.versions.version import live_version

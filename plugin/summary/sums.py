@@ -12,7 +12,8 @@ from psycopg import sql
 
 from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.fold.sketch import decode_sound_sketches, merge_runs, quantile_many, starts_of
+from chancy_metrics.projections.fold.sketch import merge_runs, quantile_many, starts_of
+from chancy_metrics.projections.fold.sketch_codec import decode_sound_sketches
 from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.read import read_sketches
 from chancy_metrics.projections.rollups.write import FINITE_SUM

@@ -11,7 +11,8 @@ from chancy_metrics.events.facts import Series
 from chancy_metrics.projections.findings import Spot, bucket_in_words
 from chancy_metrics.projections.fold.cells import Cells, kept_of
 from chancy_metrics.projections.fold.levels import Projection, derive_points
-from chancy_metrics.projections.fold.sketch import encode_many, starts_of
+from chancy_metrics.projections.fold.sketch import starts_of
+from chancy_metrics.projections.fold.sketch_codec import encode_many
 
 
 class Point(NamedTuple):

@@ -19,7 +19,7 @@ from chancy_metrics.projections.fold.exact_sum import canonical
 from chancy_metrics.projections.fold.fold import Fold
 from chancy_metrics.projections.fold.levels import Projection
 from chancy_metrics.projections.fold.shelves import Shelves
-from chancy_metrics.projections.fold.sketch import decode_sound_sketches
+from chancy_metrics.projections.fold.sketch_codec import decode_sound_sketches
 from chancy_metrics.projections.grid import BucketRange
 from chancy_metrics.projections.rollups.segments import kept_cells, read_segments, stream_segments
 from chancy_metrics.projections.rollups.soundness import ALL_TIME, rollup_of, sound

@@ -17,14 +17,8 @@ from chancy_metrics.events.schema import Tables
 from chancy_metrics.projections.beside import run_beside
 from chancy_metrics.projections.fold.cells import Cells, Ints, Sketches, cut, starts_of_runs
 from chancy_metrics.projections.fold.exact_sum import to_float
-from chancy_metrics.projections.fold.sketch import (
-    decode_sound_sketches,
-    encode,
-    encode_many,
-    merge_runs,
-    quantiles_many,
-    starts_of,
-)
+from chancy_metrics.projections.fold.sketch import merge_runs, quantiles_many, starts_of
+from chancy_metrics.projections.fold.sketch_codec import decode_sound_sketches, encode, encode_many
 from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints
 

@@ -14,7 +14,8 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.facts import Series
 from chancy_metrics.events.hot_standby import NOW
 from chancy_metrics.events.schema import Tables
-from chancy_metrics.projections.fold.sketch import decode_sound_sketches, starts_of
+from chancy_metrics.projections.fold.sketch import starts_of
+from chancy_metrics.projections.fold.sketch_codec import decode_sound_sketches
 from chancy_metrics.projections.rollups.soundness import ALL_TIME, sound
 from chancy_metrics.projections.rollups.write import FINITE_SUM
 from chancy_metrics.projections.rules.rule_set import label

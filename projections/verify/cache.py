@@ -14,7 +14,8 @@ from chancy_metrics.events.database import Cursor
 from chancy_metrics.events.errors import Damaged
 from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings, bucket_in_words
-from chancy_metrics.projections.fold.sketch import decode_sound_sketches, quantile_many, starts_of
+from chancy_metrics.projections.fold.sketch import quantile_many, starts_of
+from chancy_metrics.projections.fold.sketch_codec import decode_sound_sketches
 from chancy_metrics.projections.rollups.arrays import bigints, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, unpack_points
 from chancy_metrics.projections.rollups.write import FINITE_SUM, QUANTILES

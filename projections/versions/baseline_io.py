@@ -16,7 +16,7 @@ from chancy_metrics.events.facts import Series, check_series
 from chancy_metrics.events.schema import HORIZON_COLUMNS, RESOLUTIONS, ROLLUP_COLUMNS, SEGMENT_COLUMNS, Tables
 from chancy_metrics.events.transfer.frames import Baseline, Point, Points
 from chancy_metrics.projections.fold.exact_sum import LEAST_BIT
-from chancy_metrics.projections.fold.sketch import decode
+from chancy_metrics.projections.fold.sketch_codec import decode
 from chancy_metrics.projections.rollups.delta_ring import reset_ring
 from chancy_metrics.projections.rollups.ids import number_series, number_workers
 from chancy_metrics.projections.versions.counts import decode_counts

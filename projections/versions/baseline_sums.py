@@ -26,7 +26,7 @@ from chancy_metrics.projections.fold.cells import (
 from chancy_metrics.projections.fold.diff import diff_projections
 from chancy_metrics.projections.fold.exact_sum import EXACT, canonical
 from chancy_metrics.projections.fold.levels import Projection, coarsen_expired, derive_points
-from chancy_metrics.projections.fold.sketch import decode
+from chancy_metrics.projections.fold.sketch_codec import decode
 from chancy_metrics.projections.versions.segments_io import decode_segments
 
 #: About how many bytes of points are compared at once; comparing them takes five times that.

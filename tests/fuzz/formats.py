@@ -34,9 +34,9 @@ from chancy_metrics.plugin.transfer.parquet import ParquetFolder
 from chancy_metrics.projections.fold.cell_codec import DEFLATED, PLAIN, decode_runs, encode_runs
 from chancy_metrics.projections.fold.cells import starts_of_runs
 from chancy_metrics.projections.fold.fold import fold
-from chancy_metrics.projections.fold.sketch import decode as decode_sketch
-from chancy_metrics.projections.fold.sketch import encode as encode_sketch
 from chancy_metrics.projections.fold.sketch import quantile_many
+from chancy_metrics.projections.fold.sketch_codec import decode as decode_sketch
+from chancy_metrics.projections.fold.sketch_codec import encode as encode_sketch
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, ChangedPoints, pack_points, unpack_points
 from chancy_metrics.projections.search.columns import Matches, columns_of
 from chancy_metrics.projections.search.event import to_events

@@ -40,7 +40,7 @@ from chancy_metrics.plugin.transfer.abandon_import import abandon_import
 from chancy_metrics.plugin.transfer.import_check import ExportContents
 from chancy_metrics.projections.fold.cell_codec import encode_runs
 from chancy_metrics.projections.fold.cells import Cells, Sketches
-from chancy_metrics.projections.fold.sketch import encode as sketch_of
+from chancy_metrics.projections.fold.sketch_codec import encode as sketch_of
 from chancy_metrics.projections.versions.advance import advance
 from tests.commands import run
 from tests.events.transfer.test_export_file import a_chain

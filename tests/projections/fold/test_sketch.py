@@ -14,18 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chancy_metrics.events.errors import Damaged
-from chancy_metrics.projections.fold.sketch import (
-    OFFSET,
-    codes,
-    decode,
-    decode_many,
-    decode_sound_sketches,
-    encode,
-    encode_many,
-    merge_runs,
-    quantile_many,
-    starts_of,
-)
+from chancy_metrics.projections.fold.sketch import OFFSET, codes, merge_runs, quantile_many, starts_of
+from chancy_metrics.projections.fold.sketch_codec import decode, decode_many, decode_sound_sketches, encode, encode_many
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 RUNS = st.lists(st.tuples(st.integers(0, 3), st.integers(-165_600, 165_600), st.integers(1, 2**40)), max_size=60)

@@ -16,7 +16,7 @@ from chancy_metrics.events.schema import RESOLUTIONS, Tables
 from chancy_metrics.projections.findings import Findings
 from chancy_metrics.projections.fold.cells import no_sketches
 from chancy_metrics.projections.fold.points import diff
-from chancy_metrics.projections.fold.sketch import decode
+from chancy_metrics.projections.fold.sketch_codec import decode
 from chancy_metrics.projections.rollups import ids, write
 from chancy_metrics.projections.rollups.arrays import bigints, blobs, doubles, integers, take_arrays
 from chancy_metrics.projections.rollups.delta_ring import COLUMNS, unpack_points

@@ -24,7 +24,7 @@ from chancy_metrics.projections.fold.exact_sum import add as exactly
 from chancy_metrics.projections.fold.fold import fold
 from chancy_metrics.projections.fold.levels import projection_of
 from chancy_metrics.projections.fold.points import Point, points_of
-from chancy_metrics.projections.fold.sketch import decode
+from chancy_metrics.projections.fold.sketch_codec import decode
 from chancy_metrics.projections.rules.rule_set import BUILT_IN, RuleSet
 from chancy_metrics.projections.totals.advance import advance_totals
 from chancy_metrics.projections.totals.generation import begin_generation

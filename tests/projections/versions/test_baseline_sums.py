@@ -20,7 +20,7 @@ from chancy_metrics.projections.fold.cells import Cells, select
 from chancy_metrics.projections.fold.fold import Fold, fold
 from chancy_metrics.projections.fold.levels import coarsen_expired, derive_points, merge_workers
 from chancy_metrics.projections.fold.points import to_points
-from chancy_metrics.projections.fold.sketch import encode as sketch_of
+from chancy_metrics.projections.fold.sketch_codec import encode as sketch_of
 from chancy_metrics.projections.versions import baseline_sums, segments_io
 from chancy_metrics.projections.versions.baseline_io import check_points
 from chancy_metrics.projections.versions.baseline_sums import BaselineSums
